@@ -130,6 +130,12 @@ ENVIRONMENT_VARIABLES = (
         "days for which Redis keeps what happened once the archive has it; without an archive 30",
     ),
     EnvironmentVariable(
+        "PARLEY_COMPACT_RECORDS",
+        "0",
+        "1: event streams take a third less of Redis, and 0.1.0 cannot read them: "
+        "once none of it runs, nor will again",
+    ),
+    EnvironmentVariable(
         "PARLEY_REPEAT_DAYS",
         "7",
         "days for which a webhook that was applied is remembered, so that a copy of it changes nothing",
@@ -200,6 +206,7 @@ class Settings(msgspec.Struct, frozen=True):
     unset: tuple[str, ...] = ()
     web_connections: int = int(_DEFAULT_VALUES["PARLEY_WEB_CONNECTIONS"])
     console: ConsoleSettings = ConsoleSettings()
+    compact_records: bool = False
 
     @property
     def only_simulated(self) -> bool:
@@ -293,6 +300,7 @@ def read_settings(
         keep_ms=env.number("PARLEY_KEEP_DAYS", 1, 3650) * _DAY_MS,
         stream_ms=env.number("PARLEY_STREAM_DAYS", 1, 3650) * _DAY_MS,
         archive_url=env.archive_url(),
+        compact_records=env.is_yes("PARLEY_COMPACT_RECORDS"),
         repeat_ms=env.number("PARLEY_REPEAT_DAYS", 1, 365) * _DAY_MS,
         log=env.log_style(),
         surveys=Path(env.text("PARLEY_SURVEYS")),

@@ -30,6 +30,7 @@ from config.settings.channels import ApiKey
 from config.settings.settings import Settings
 from config.store import function_calls, keyspace, stored_values
 from config.store.entry_id import BEGINNING, EntryId
+from config.store.event_entries import plain_records
 from config.store.held_invitations import HeldInvitation, decode_held_invitation
 from config.store.server_functions import ReadSenderRecords
 from config.telemetry import metrics
@@ -255,7 +256,7 @@ class SessionArchive:
             sender=found.sender,
         )
         ((last, *blobs),) = await self._lanes.run_commands([function_calls.function_call(call)])
-        page = [record for blob in blobs for record in decode_records(blob)]
+        page = [record for blob in blobs for record in decode_records(plain_records(blob))]
         return page, EntryId.parse(last) if last else None
 
     async def _archive_end(self, found: SessionLocation) -> EntryId:

@@ -608,14 +608,16 @@ def sizes(bench: Bench) -> list[Measure]:
     small, large = bench.scale.small, bench.scale.large
     ours = [_parley_size(bench, count) for count in (small, large)]
     theirs = [_textbook_size(bench, count) for count in (small, large)]
+    memory = _sized(
+        "memory_bytes",
+        "bytes/conversation",
+        bench.scale,
+        [s.memory for s in ours],
+        [s.memory for s in theirs],
+    )
+    memory.extra["compact"] = (_parley_size(bench, large, compacts_records=True).memory, theirs[1].memory)
     return [
-        _sized(
-            "memory_bytes",
-            "bytes/conversation",
-            bench.scale,
-            [s.memory for s in ours],
-            [s.memory for s in theirs],
-        ),
+        memory,
         _sized(
             "commands_per_turn",
             "commands/turn",
@@ -648,10 +650,10 @@ TALKERS = 200
 FIRST_TALKER = 90_000_000
 
 
-def _parley_size(bench: Bench, conversations: int) -> Size:
+def _parley_size(bench: Bench, conversations: int, *, compacts_records: bool = False) -> Size:
     senders = list(plays(conversations))
-    with bench.parley() as deployment:
-        lanes = Lanes(bench.valkey)
+    with bench.parley(PARLEY_COMPACT_RECORDS=f"{compacts_records:d}") as deployment:
+        lanes = Lanes(bench.valkey, compacts_records=compacts_records)
         # without a clock, which would ring for workers that do not run yet; what `archive` and `hooks` ask for is no turn's
         deployment.start(web=0, conversation=0, delivery=0, clock=0, archive=0, hooks=0)
         before = bench.used_memory()

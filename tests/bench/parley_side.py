@@ -38,12 +38,12 @@ _ids = count(1)
 class Lanes:
     """The lanes in `valkey`, from the outside."""
 
-    def __init__(self, valkey: Valkey) -> None:
+    def __init__(self, valkey: Valkey, *, compacts_records: bool = False) -> None:
         self._lanes = valkey.client()
         self._broker = valkey.client(valkey.broker_url)
         for client in (self._lanes, self._broker):
             redis_client.load_functions(client)
-        self._outboxes = OutboxStore(self._lanes, SHARDS, OUTBOX_LEASE_MS)
+        self._outboxes = OutboxStore(self._lanes, SHARDS, OUTBOX_LEASE_MS, compacts_records=compacts_records)
 
     def put(self, texts: Iterable[tuple[str, str]], *, start: bool = False) -> None:
         """Mail from each of these senders, accepted as ingest does; nobody is woken."""

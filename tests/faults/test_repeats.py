@@ -2,6 +2,7 @@
 
 import requests
 
+from config.store.event_entries import entry_records
 from engine.model.events import SmsReceived, decode_records
 from tests.support import audit, clinic
 from tests.support.person import inbound
@@ -16,7 +17,7 @@ def heard(client):
         record.id
         for key in client.keys("*:events")
         for _, fields in client.xrange(key)
-        for record in decode_records(fields[b"e"])
+        for record in decode_records(entry_records(fields))
         if isinstance(record, SmsReceived)
     ]
 

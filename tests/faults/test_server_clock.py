@@ -5,6 +5,7 @@ import pytest
 
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
+from config.store.event_entries import entry_records
 from engine.model.events import SessionOpened, decode_records
 from tests.faults.play import Play
 from tests.support import clinic
@@ -117,7 +118,7 @@ def archived(server, place):
     number = clinic.number(place)
     for _, fields in server.client().xrange(keyspace.events_key(keyspace.shard_of(number, DEFAULT_SHARDS))):
         if fields[b"to"] == number.encode():
-            yield from decode_records(fields[b"e"])
+            yield from decode_records(entry_records(fields))
 
 
 @pytest.mark.parametrize("oddity", ["clock-5min-ahead", "clock-5min-behind"])

@@ -10,6 +10,7 @@ from config.archive import archive_schema
 from config.archive.database import ArchiveDatabase
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import function_calls, keyspace, redis_client
+from config.store.event_entries import compact_records
 from config.store.server_functions import ReleasedInvitation, ReleaseInvitations
 from engine.model import lane as lane_format
 from engine.model.events import (
@@ -74,7 +75,9 @@ class Store:
         self.client.set(keyspace.session_key(K, ID), f"{since} {PERSON}")
 
     def archive(self, *records, at):
-        self.client.xadd(keyspace.events_key(K), {"to": PERSON, "e": encode_event(records)}, id=f"{at}-*")
+        plain = encode_event(records)
+        written = compact_records(plain) if at % 2 else plain
+        self.client.xadd(keyspace.events_key(K), {"to": PERSON, "e": written}, id=f"{at}-*")
 
     def lane(self, session, line="clinic"):
         state = lane_format.encode_lane(Lane(lines={line: ChannelLine(session=session)}))

@@ -289,6 +289,7 @@ def soak(seconds: float, seed: int, *, copies: dict[str, int] | None = None, eve
                     "PROMETHEUS_MULTIPROC_DIR": str(metrics),
                     "PARLEY_SPOOL": str(spool) if spools(seed) else "",
                     "PARLEY_REPLICAS": "0" if redis == "server" else "1",
+                    "PARLEY_COMPACT_RECORDS": "1",
                     **carrier_environment(gates),
                     **hook_ledger.ENVIRONMENT,
                 },

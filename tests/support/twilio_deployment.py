@@ -9,6 +9,7 @@ import requests
 
 from config.settings.settings import DEFAULT_SHARDS
 from config.store import keyspace
+from config.store.event_entries import entry_records
 from engine.model.events import ArchiveRecord, PersonOptedOut, decode_records
 from tests.support import clinic
 from tests.support.octopush import FakeOctopush
@@ -101,7 +102,7 @@ class TwilioDeployment(Deployment):
             record
             for _, fields in entries
             if fields[b"to"] == sender.encode()
-            for record in decode_records(fields[b"e"])
+            for record in decode_records(entry_records(fields))
         ]
 
     def _lock(self, sender: str) -> bytes | None:

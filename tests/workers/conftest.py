@@ -126,7 +126,7 @@ def pipeline(valkey, tmp_path, sqlite_url, monkeypatch):
     """A factory of a pipeline with these limits; what is not named is unlimited."""
     monkeypatch.setenv("PARLEY_ARCHIVE_URL", sqlite_url)  # for commands
 
-    def build(survey=SURVEY, shards="", **limits):
+    def build(survey=SURVEY, shards="", compact_records="0", **limits):
         (tmp_path / "surveys").mkdir(exist_ok=True)
         (tmp_path / "surveys" / "clinic.yaml").write_bytes(survey)
         lines = "\n".join(f"{name} = {value}" for name, value in (UNLIMITED | limits).items())
@@ -138,6 +138,7 @@ def pipeline(valkey, tmp_path, sqlite_url, monkeypatch):
             "PARLEY_BROKER_URL": valkey.broker_url,
             "PARLEY_ARCHIVE_URL": sqlite_url,
             "PARLEY_SHARDS": str(shards),
+            "PARLEY_COMPACT_RECORDS": compact_records,
         }
         settings, surveys = load_settings_and_surveys(environ)
         client, broker = valkey.client(), valkey.client(valkey.broker_url)

@@ -9,6 +9,7 @@ from sqlalchemy import insert
 from config.archive import tables
 from config.store import keyspace
 from config.store.entry_id import EntryId
+from config.store.event_entries import plain_records
 from tests.support.archiving import archive_everything, archive_page
 from workers.commands.lane import lane
 from workers.commands.replay import replay
@@ -21,10 +22,10 @@ ANNA, BORIS = "+33600000001", "+33600000002"
 NEVER_MS = 2**50
 
 
-@pytest.fixture
-def town(deploy):
+@pytest.fixture(params=["0", "1"], ids=["plain", "compact"])
+def town(deploy, request):
     """A pipeline with two conversations, one of them with every kind of reply."""
-    town = deploy()
+    town = deploy(compact_records=request.param)
     for sender in (ANNA, BORIS):
         for text in ("hello", "START", "Ada", "old", "36", "START", "STOP"):
             town.accept(sender, text)
@@ -51,7 +52,7 @@ def whole(town, archive, k):
 
 
 def in_stream(town, k):
-    return [fields[b"e"] for _, fields in town.client.xrange(keyspace.events_key(k))]
+    return [plain_records(fields[b"e"]) for _, fields in town.client.xrange(keyspace.events_key(k))]
 
 
 def trim(town, k):

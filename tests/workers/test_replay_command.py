@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from config.settings.channels import channel_policies
 from config.store import keyspace
+from config.store.event_entries import entry_records
 from engine.model.events import ProviderStop, SmsDecided, SmsReceived, decode_records, encode_event
 from engine.simulator.session_replay import ReplayedSame, sessions_of
 from engine.simulator.session_replay import replay_session as run_again
@@ -73,7 +74,7 @@ def tamper(line, sender, kind, **fields):
 def line_records(entries, sender):
     for _, fields in entries:
         if fields[b"to"] == sender.encode():
-            yield from decode_records(fields[b"e"])
+            yield from decode_records(entry_records(fields))
 
 
 def test_what_the_pipeline_stored_comes_out_byte_for_byte(deployment):

@@ -5,6 +5,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from config.store import keyspace, redis_client, stored_values
+from config.store.event_entries import entry_records
 from config.telemetry import metrics
 from engine.model.events import (
     DeliveryReceipt,
@@ -471,7 +472,9 @@ def test_the_archive_holds_one_session_or_none_in_each_entry(pipeline):
     town.accept(ANNA, "START", "STOP", "START", "Ada", "36", "hello?", "STOP")
     town.drain()
     k = keyspace.shard_of(ANNA, town.world.settings.shards)
-    entries = [decode_records(fields[b"e"]) for _, fields in town.client.xrange(keyspace.events_key(k))]
+    entries = [
+        decode_records(entry_records(fields)) for _, fields in town.client.xrange(keyspace.events_key(k))
+    ]
     owners = [{session_of_record(record) for record in entry} for entry in entries]
     assert all(len(owner) == 1 for owner in owners)
     assert {f"{1:016x}", f"{3:016x}"} < set.union(*owners)

@@ -41,7 +41,7 @@ class CapacityWall(msgspec.Struct, frozen=True):
 _ROUNDING = 1e-9
 
 _MEMORY_REMEDIES = {
-    "event_streams": "a shorter --keep (PARLEY_STREAM_DAYS)",
+    "event_streams": "a shorter --keep (PARLEY_STREAM_DAYS), or PARLEY_COMPACT_RECORDS",
     "closed_lanes": "a shorter PARLEY_REPEAT_DAYS",
     "session_indexes": "more memory, as the indexes of sessions stay for a month",
     "open_lanes": "more memory",

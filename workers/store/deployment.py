@@ -55,6 +55,7 @@ class Deployment(msgspec.Struct, frozen=True):
             channels=settings.channels,
             host=self.host,
             bells_database=settings.bells_database,
+            compacts_records=settings.compact_records,
         )
 
     def outbox_store(self) -> OutboxStore:
@@ -67,6 +68,7 @@ class Deployment(msgspec.Struct, frozen=True):
             channels=settings.channels,
             host=self.host,
             replicas=settings.replicas,
+            compacts_records=settings.compact_records,
         )
 
     def channel_store(self) -> ChannelStore:

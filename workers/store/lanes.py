@@ -16,6 +16,7 @@ import structlog
 from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client, stored_values
 from config.store.counts.campaigns import DEAD_LETTER, states_by_session
+from config.store.event_entries import compact_records
 from config.store.function_calls import Command, function_call
 from config.store.missing_rights import explain_refusal
 from config.store.server_functions import (
@@ -36,7 +37,7 @@ from config.store.server_functions import (
 )
 from config.telemetry import faults
 from engine.model.effects import WITHDRAWAL_REASONS, Effects, WithdrawalCode
-from engine.model.events import Invitation, OutboundSms, decode_inbound, encode_event
+from engine.model.events import ArchiveRecord, Invitation, OutboundSms, decode_inbound, encode_event
 from workers.store import applied_events
 from workers.store.clock_difference import AGREED, ClockVerdict, ServerClockJudge
 from workers.store.dead_letter_store import DeadLetter, encode_dead_letter
@@ -189,7 +190,7 @@ class CommitResult(msgspec.Struct, frozen=True):
 
 class LaneStore:
     """The lanes in one Redis, `shards` of them to a slot, which rings bells in `bells_database` itself. An event is known for `repeat_ms` after it was applied; the event
-    stream may have what happened for `longest_stream_ms`."""
+    stream may have what happened for `longest_stream_ms`, and has it compact if this `compacts_records`."""
 
     def __init__(
         self,
@@ -202,8 +203,11 @@ class LaneStore:
         channels: Collection[str] = (),
         host: Host = THIS_HOST,
         bells_database: keyspace.BellsDatabase = "",
+        *,
+        compacts_records: bool = False,
     ) -> None:
         self.client = client
+        self._compacts_records = compacts_records
         self._bells_database = bells_database
         self._failovers = FailoverGuard(client, channels)
         self._optouts = optouts
@@ -460,12 +464,16 @@ class LaneStore:
             deadline=_ms_or_unchanged(effects.alarm),
             keep_until=self._keep_lane_until(draft),
             state=draft.state,
-            records=[encode_event(each) for each in group_by_session(effects.records)],
+            records=[self._write_records(each) for each in group_by_session(effects.records)],
             outbox_entries=[
                 stored_values.outbox_entry(sms.channel, encode_event(sms)) for sms in _outbox_of(draft)
             ],
             rare=self._rare_effects(k, draft) if draft.has_rare_effects else None,
         )
+
+    def _write_records(self, records: Sequence[ArchiveRecord]) -> bytes:
+        written: bytes = encode_event(records)
+        return compact_records(written) if self._compacts_records else written
 
     def _keep_lane_until(self, draft: LaneDraft) -> int | Literal["-"]:
         """Return until when (ms) the lane is kept, with the events that it remembers; 0 is for ever, as while anything is

@@ -11,6 +11,7 @@ import redis
 from config.connections.cluster_routing import AWAY_ERRORS
 from config.host import THIS_HOST, Host
 from config.store import keyspace, redis_client, stored_values
+from config.store.event_entries import compact_records
 from config.store.function_calls import Command, function_call
 from config.store.outbox_states import SmsDisposition
 from config.store.redis_client import NotReplicatedError
@@ -119,9 +120,12 @@ class OutboxStore:
         channels: Collection[str] = (),
         host: Host = THIS_HOST,
         replicas: int = 0,
+        *,
+        compacts_records: bool = False,
     ) -> None:
         self._redis = client
         self._replicas = replicas
+        self._compacts_records = compacts_records
         self._failovers = FailoverGuard(client, channels)
         self._shards = shards
         self._lease_ms = lease_ms
@@ -213,7 +217,7 @@ class OutboxStore:
                 permit_epoch=each.permit_epoch,
                 uncertain=1 if each.uncertain else 0,
                 rest_ms=each.rest_ms,
-                records=each.records,
+                records=compact_records(each.records) if self._compacts_records else each.records,
                 dead_letter_id=dead.id if dead else "",
                 dead_letter=dead.content if dead else b"",
                 ticket=each.ticket,

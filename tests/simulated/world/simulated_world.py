@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
+import msgspec
 import redis
 
 from config.settings.settings import Settings
@@ -128,10 +130,11 @@ class SimulatedWorld:
         return process
 
     def deployment(self, process: Process) -> Deployment:
-        """The deployment, as one life of a process has it."""
+        """The deployment, as one life of a process has it. About half of the processes write compact records."""
         self.began_while_clock_was_wrong |= self.server_clock_is_wrong
+        compacts = crc32(f"{self.seed} {process.name}".encode()) % 2 == 1
         return Deployment(
-            self.settings,
+            msgspec.structs.replace(self.settings, compact_records=compacts),
             SimulatedRedis(self.lanes),
             SimulatedRedis(self.broker),
             self.surveys,
