@@ -22,8 +22,8 @@ MAX_RECORDS_BYTES = 1 << 24
 """What is longer was not written by us: an entry is of one turn, or of one try."""
 
 _DICTIONARY = (
-    b"\xa7refused\xaccooldown\xb0daily_cap\xa9opted_out\x92\x99\xa4said\x9d\xa5heard\xa6remind\xa5reask"
-    b"\xa3say\xa5fixed\xa6misread\xa7invited\xaainvitation\x96\xa5ended\xa9cancelled\xa7expired\xa4idle"
+    b"\xa7refused\xa8cooldown\xa9daily_cap\xa9opted_out\x92\x99\xa4said\x9d\xa5heard\xa6remind\xa5reask"
+    b"\xa3say\xa5fixed\xa7misread\xa7invited\xaainvitation\x96\xa5ended\xa9cancelled\xa7expired\xa4idle"
     b"\xa7gave_up\xa7stopped\xa9completed\xa6unsent\x9c\xa7receipt\xa3EUR\xa3USD\xa4sent\xa6failed"
     b"\xa9DELIVERED\xa9delivered\xa4true\xa5false\xc3\xc2\xa4date\xa4time\xa5phone\xa5scale\x90"
     b"\xa7choices\x90\xa6yes_no\x90\xa6number\x90\xa6choice\x90\xa4text\x90\xc0\xa0\x90\x91\x98\xa4said"
