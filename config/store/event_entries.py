@@ -10,8 +10,6 @@ preset dictionary, of the words that any list has; what a list repeats, ids and 
 import zlib
 from collections.abc import Mapping
 
-_RECORDS_ONLY = frozenset((b"to", b"e"))
-_WITH_NEWER_RECORD = frozenset((b"to", b"e", b"d"))
 _NO_RECORDS = b"\x90"
 _ONE_RECORD = b"\x91"
 
@@ -41,12 +39,12 @@ _inflater = zlib.decompressobj(_WINDOW_BITS, _DICTIONARY)
 def entry_records(fields: Mapping[bytes, bytes]) -> bytes:
     """The records of an entry, as decode_records reads them and the archive keeps them; empty if the fields are not as we
     write them."""
-    names = fields.keys()
-    if names == _RECORDS_ONLY:
-        return plain_records(fields[b"e"])
-    if names == _WITH_NEWER_RECORD and fields[b"e"] == _NO_RECORDS:
-        return _ONE_RECORD + fields[b"d"]
-    return b""
+    records, newer_record = fields.get(b"e"), fields.get(b"d")
+    if records is None or b"to" not in fields or len(fields) > 2 + (newer_record is not None):
+        return b""
+    if newer_record is None:
+        return plain_records(records)
+    return _ONE_RECORD + newer_record if records == _NO_RECORDS else b""
 
 
 def compact_records(records: bytes) -> bytes:

@@ -12,6 +12,7 @@ from config.store import keyspace, redis_client
 from tests.support.archiving import add_entries, archived_entries, derived_rows, stream_entries, talk
 from tests.support.waiting import until
 from workers.archiving import rebuild as rebuilding
+from workers.archiving.archive_loop import PARTS
 from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS
 from workers.commands.archive import archive as command
 from workers.roles.archive import prepare_archiver
@@ -35,8 +36,9 @@ class Town:
         return k
 
     def archive(self):
-        while self._archiver.run_round():
-            pass
+        for _ in range(PARTS):
+            while self._archiver.run_round():
+                pass
 
 
 @pytest.fixture

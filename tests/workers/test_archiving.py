@@ -53,11 +53,12 @@ def client(valkey):
 def archiver(client, archive_database):
     """A factory of what moves the streams, as a process of the role has it."""
 
-    def build():
+    def build(*, parts=1):
         deployment = pair_with_redis(client, archive_database, SHARDS)
         with archive_database.writing() as connection:
             archive_database.make_positions(connection, EVENTS_SOURCE, SHARDS)
-        return StreamArchiver(client, archive_database, shard_groups(client, SHARDS), deployment, hash_number)
+        groups = keyspace.shard_groups(SHARDS, 1) if parts > 1 else shard_groups(client, SHARDS)
+        return StreamArchiver(client, archive_database, groups, deployment, hash_number, parts=parts)
 
     return build
 
@@ -217,6 +218,46 @@ def test_memory_does_not_grow_with_the_stream(client, archiver, archive_database
         tracemalloc.stop()
     assert len(archived_entries(archive_database)) == 4_400
     assert peaks[1] < peaks[0] * 1.5
+
+
+# In parts
+
+
+@pytest.mark.parametrize("parts", [2, SHARDS, SHARDS + 1])
+def test_each_part_has_its_turn_and_one_that_is_behind_keeps_no_other(
+    client, archiver, archive_database, short_pages, parts
+):
+    """Nor does it wait: as long as any has more, there is no pause."""
+    copy = archiver(parts=parts)
+    for n in range(8):
+        add_entries(client, 0, ANNA, talk(f"s{n}", AT + n))
+    for k in range(1, SHARDS):
+        add_entries(client, k, BORIS, talk(f"t{k}", AT)[:2])
+    assert [copy.run_round() for _ in range(SHARDS)] == SHARDS * [True]
+    theirs = [each for each in stream_entries(client, SHARDS) if each[0] > 0]
+    assert [each for each in archived_entries(archive_database) if each[0] > 0] == theirs
+    drain(copy)
+    assert archived_entries(archive_database) == stream_entries(client, SHARDS)
+
+
+def test_what_moves_in_one_part_lets_the_watermark_of_all_move(
+    client, archiver, archive_database, no_intervals
+):
+    """Once each part has had its turn; and while nothing moves, nothing is written."""
+    copy = archiver(parts=SHARDS)
+    for _ in range(SHARDS):
+        copy.run_round()
+    for _ in range(2):
+        (entry_id,) = add_entries(client, 0, ANNA, talk("s", AT)[:1])
+        for _ in range(2 * SHARDS):
+            copy.run_round()
+        with archive_database.reading() as connection:
+            watermark = read_watermark(connection)
+        assert watermark >= EntryId.parse(entry_id).ms
+    before = positions(archive_database)
+    for _ in range(2 * SHARDS):
+        copy.run_round()
+    assert positions(archive_database) == before
 
 
 # The watermark

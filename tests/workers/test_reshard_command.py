@@ -26,6 +26,7 @@ from tests.support.hook_endpoint import hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
 from tests.workers.conftest import Pipeline
+from workers.archiving.archive_loop import PARTS
 from workers.archiving.rebuild import rebuild_shard
 from workers.commands.dead import dead
 from workers.commands.optout import optout
@@ -75,8 +76,9 @@ class Town:
 
     def archive(self):
         archiver = prepare_archiver(self.pipeline.world, self.database)
-        while archiver.run_round():
-            pass
+        for _ in range(PARTS):
+            while archiver.run_round():
+                pass
 
     def trim(self):
         """Have the streams only what is not archived."""

@@ -15,8 +15,12 @@ from workers.archiving.stream_archiver import StreamArchiver
 
 log = structlog.get_logger()
 
+PARTS = 4
+"""Parts of the shards, which are looked at in turn: a look at one costs as much as three entries, whatever it has."""
+
 POLL_INTERVAL_S = 0.25
-"""How often streams are looked at that had nothing more: so long, at the most, does a record wait while nothing is wrong."""
+"""How often a part is looked at, if nothing has more: PARTS times so long, at the most, does a record wait while nothing is
+wrong."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 """After a failure, and after many in a row."""

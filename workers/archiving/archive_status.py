@@ -67,7 +67,7 @@ def read_progress(client: redis.Redis, database: ArchiveDatabase, shards: int) -
             select(func.min(tables.sessions.c.ended_at, type_=tables.Moment))
         ).scalar()
         read_until_ms, schema = read_watermark(connection), stored_schema(connection)
-    tips = read_tips(client, shards)
+    tips = read_tips(client, range(shards))
     progress = []
     for k in range(shards):
         position, until_ms = positions.get(k, (BEGINNING, 0))

@@ -6,7 +6,7 @@ meanwhile. Shards of a group share a transaction, where one call may have keys o
 shard whose server is away is looked at again later, by itself.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -77,9 +77,20 @@ class MovedGroup(NamedTuple):
     versions: Collection[str]
 
 
+class _Part:
+    """Groups of shards that are looked at in one round."""
+
+    def __init__(self, shard_groups: Sequence[Sequence[int]]) -> None:
+        self.shard_groups = shard_groups
+        self.shards = [k for group in shard_groups for k in group]
+        self.has_more = False
+        self.advanced_s = 0.0
+        self.moves_known = -1  # of a process that died, nobody has said until when all is read
+
+
 class StreamArchiver:
     """Moves the event streams of one deployment, those of a group together, as far as so many `replicas` have them. `deployment`
-    is its id, which both sides have."""
+    is its id, which both sides have. The groups are in so many `parts`, which have their rounds in turn."""
 
     def __init__(
         self,
@@ -90,12 +101,12 @@ class StreamArchiver:
         hash_number: HashNumber,
         host: Host = THIS_HOST,
         replicas: int = 0,
+        parts: int = 1,
     ) -> None:
         self._redis = client
         self._replicas = replicas
         self._database = database
-        self._shard_groups = shard_groups
-        self._shards = sum(map(len, shard_groups))
+        self._parts = deque(_Part(shard_groups[at::parts]) for at in range(min(parts, len(shard_groups))))
         self._deployment = deployment
         self._hash_number = hash_number
         self._host = host
@@ -110,33 +121,34 @@ class StreamArchiver:
             int
         ] = []  # shards of this round: those whose server is away now, and those whose server is back
         self._found: list[int] = []
-        self._advanced_s = 0.0
-        self._is_to_advance = True  # of a process that died, nobody has said until when all is read
+        self._moves = 0  # rounds in which anything was moved
 
     def run_round(self) -> bool:
-        """Move a page of each shard that has something; whether any has more. Raises ConfigError if this is not the archive's
-        Redis (any more), redis.RedisError, and SQLAlchemyError."""
-        tips = read_tips(self._redis, self._shards)
+        """Move a page of each shard that has something, of the part whose turn it is; whether a shard of any part has more. Raises
+        ConfigError if this is not the archive's Redis (any more), redis.RedisError, and SQLAlchemyError."""
+        part = self._parts[0]
+        self._parts.rotate(-1)
+        tips = read_tips(self._redis, part.shards)
         require_deployment(self._deployment, tips.deployment, self._database)
         for k in tips.away:
             self._note_away(k)
         try:
-            return self._move_pages(tips)
+            self._move_pages(part, tips)
+            self._advance_idle_shards(part, tips)
         finally:
             self._tell_of_servers()
+        return any(each.has_more for each in self._parts)
 
-    def _move_pages(self, tips: StreamTips) -> bool:
-        has_more = False
+    def _move_pages(self, part: _Part, tips: StreamTips) -> None:
         now_s = self._host.monotonic_s()
-        groups = [[k for k in group if self._is_to_look_at(k, tips, now_s)] for group in self._shard_groups]
+        groups = [[k for k in group if self._is_to_look_at(k, tips, now_s)] for group in part.shard_groups]
+        part.has_more = False
         for pages in self._look_at_groups([group for group in groups if group]):
+            self._moves += bool(pages)
             for k, moved in pages.items():
-                self._is_to_advance = True
                 if moved.is_all and moved.position <= tips.last_ids[k]:
                     self._read_to[k] = tips.tip(k)
-                has_more = has_more or not moved.is_all
-        self._advance_idle_shards(tips)
-        return has_more
+                part.has_more = part.has_more or not moved.is_all
 
     def _is_to_look_at(self, k: int, tips: StreamTips, now_s: float) -> bool:
         if k in tips.away or self._rests_until_s.get(k, 0.0) > now_s:
@@ -294,13 +306,13 @@ class StreamArchiver:
         self._database.move_positions(connection, EVENTS_SOURCE, new)
         return MovedGroup(moved, (), versions)
 
-    def _advance_idle_shards(self, tips: StreamTips) -> None:
-        """Say of shards whose streams have nothing more that they are read until now, if anything was moved since that was
-        said last: a listing goes on, and an idle deployment writes nothing."""
+    def _advance_idle_shards(self, part: _Part, tips: StreamTips) -> None:
+        """Say of shards whose streams have nothing more that they are read until now, if anything was moved, of whatever part,
+        since that was said last: a listing goes on, and an idle deployment writes nothing."""
         now_s = self._host.monotonic_s()
-        if not self._is_to_advance or now_s - self._advanced_s < ADVANCE_INTERVAL_S:
+        if part.moves_known == self._moves or now_s - part.advanced_s < ADVANCE_INTERVAL_S:
             return
-        idle = [k for k in range(self._shards) if k not in tips.away and self._read_to.get(k) == tips.tip(k)]
+        idle = [k for k in part.shards if k not in tips.away and self._read_to.get(k) == tips.tip(k)]
         table = tables.positions
         with self._database.writing() as connection:
             for at in range(0, len(idle), _SHARDS_A_STATEMENT):
@@ -320,7 +332,7 @@ class StreamArchiver:
                 )
             watermark_ms = read_watermark(connection)
         metrics.ARCHIVE_READ_UNTIL.set(watermark_ms / 1_000)
-        self._advanced_s, self._is_to_advance = now_s, False
+        part.advanced_s, part.moves_known = now_s, self._moves
 
 
 def _has_read(archived: bytes | None, page: StreamPage) -> bool:

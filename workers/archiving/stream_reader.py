@@ -27,8 +27,8 @@ class StreamTips(NamedTuple):
 
     now_ms: int
     deployment: bytes | None
-    last_ids: Sequence[EntryId]
-    last_entries: Sequence[bytes]
+    last_ids: Mapping[int, EntryId]
+    last_entries: Mapping[int, bytes]
     away: Collection[int] = ()
 
     def tip(self, k: int) -> "StreamTip":
@@ -71,24 +71,25 @@ class StreamState(NamedTuple):
 _NO_STATE = StreamState(None, BEGINNING, BEGINNING, 0)
 
 
-def read_tips(client: redis.Redis, shards: int) -> StreamTips:
+def read_tips(client: redis.Redis, shards: Sequence[int]) -> StreamTips:
     """Raises redis.RedisError, but for a server that is away while others of a cluster are not."""
-    infos: list[Command] = [("XINFO", "STREAM", keyspace.events_key(k)) for k in range(shards)]
+    infos: list[Command] = [("XINFO", "STREAM", keyspace.events_key(k)) for k in shards]
     # of several servers the earliest time, asked before: what they have by then is told
     earliest_ms = min(redis_client.server_times_ms(client)) if redis_client.is_cluster(client) else None
     time, deployment, *answers = redis_client.try_commands(
         client, [("TIME",), ("GET", keyspace.DEPLOYMENT_KEY), *infos]
     )
     redis_client.raise_first_error([time])
-    away = frozenset(k for k, answer in enumerate(answers) if redis_client.is_away(answer))
+    told = dict(zip(shards, answers, strict=True))
+    away = frozenset(k for k, answer in told.items() if redis_client.is_away(answer))
     if len(away) == len(answers):
         redis_client.raise_first_error(answers)
-    states = [_NO_STATE if k in away else _parse_state(answer) for k, answer in enumerate(answers)]
+    states = {k: _NO_STATE if k in away else _parse_state(answer) for k, answer in told.items()}
     return StreamTips(
         redis_client.time_reply_ms(time) if earliest_ms is None else earliest_ms,
         _known_deployment(deployment),
-        [each.last for each in states],
-        [each.last_entry for each in states],
+        {k: state.last for k, state in states.items()},
+        {k: state.last_entry for k, state in states.items()},
         away,
     )
 

@@ -344,11 +344,11 @@ def _places(deployment: Deployment, reader: EntryReader, since: int | None) -> M
     """The position in each shard behind which everything has happened since then."""
     shards = range(deployment.settings.shards)
     if since is None:
-        tips = read_tips(deployment.lanes, len(shards))
+        tips = read_tips(deployment.lanes, shards)
         if tips.away:
             raise click.ClickException(
                 f"{away_sentence(sorted(tips.away))}: where that moment is, is not known: rewind once it is "
                 "back"
             )
-        return dict(enumerate(tips.last_ids))
+        return tips.last_ids
     return {k: reader.find_last_before(k, since) if since else BEGINNING for k in shards}

@@ -136,9 +136,7 @@ class EndpointRunner:
         if not self._may_call():
             return
         most = 1 if self._circuit.is_open else self.hook.connections
-        waiting = [
-            k for k, last in enumerate(tips.last_ids) if k not in tips.away and self._is_waiting(k, last)
-        ]
+        waiting = [k for k, last in tips.last_ids.items() if k not in tips.away and self._is_waiting(k, last)]
         for k in sorted(waiting, key=lambda k: self._positions[k])[: max(0, most - len(self._busy))]:
             task = asyncio.get_running_loop().create_task(self._tell_shard(k, tips.last_ids[k], since_s))
             self._busy[k] = task

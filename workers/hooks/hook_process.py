@@ -93,7 +93,7 @@ class HookProcess:
         if now_s - self._shared_s >= SHARING_INTERVAL_S:
             await self._share()
             self._shared_s = now_s
-        tips = await self.call(partial(read_tips, self._redis, self._shards))
+        tips = await self.call(partial(read_tips, self._redis, range(self._shards)))
         since_s = self._host.monotonic_s()
         self._note_time(tips)
         for runner in self._runners.values():
@@ -217,10 +217,11 @@ class HookProcess:
         self.source.forget_pages()
         lease = self.store.load(hook.name, token)
         if any(k not in lease.positions for k in range(self._shards)):
-            tips = read_tips(self._redis, self._shards)
+            tips = read_tips(self._redis, range(self._shards))
             if tips.away and hook.begin != "beginning":
                 raise ServerAwayError("an endpoint begins once the servers of all shards are there")
-            begin = [BEGINNING] * self._shards if hook.begin == "beginning" else tips.last_ids
+            is_old = hook.begin == "beginning"
+            begin = [BEGINNING if is_old else tips.last_ids[k] for k in range(self._shards)]
             self.store.begin(hook.name, begin)
             lease = self.store.load(hook.name, token)
         return lease

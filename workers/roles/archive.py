@@ -1,6 +1,7 @@
 """The line `archive` of the Procfile: a process that moves what happened from the event streams into the archive."""
 
 from functools import partial
+from math import ceil
 
 import structlog
 
@@ -11,7 +12,7 @@ from config.store.keyspace import SHARDS_TOGETHER
 from config.telemetry import process_registry
 from config.telemetry.periodic_task import run_periodically
 from config.telemetry.supervision import LoopRounds
-from workers.archiving.archive_loop import archive_until_stopped
+from workers.archiving.archive_loop import PARTS, archive_until_stopped
 from workers.archiving.archive_retention import sweep_archive_hourly
 from workers.archiving.audit_mover import move_audit
 from workers.archiving.deployment_pairing import is_ours, pair_with_redis
@@ -70,5 +71,5 @@ def prepare_archiver(deployment: Deployment, database: ArchiveDatabase) -> Strea
         database.make_positions(connection, EVENTS_SOURCE, shards)
     hash_number = deployment.open_opt_out_list().hash_number
     replicas = deployment.settings.replicas
-    groups = deployment.shard_groups(shards if database.is_sqlite else SHARDS_TOGETHER)
-    return StreamArchiver(lanes, database, groups, paired, hash_number, deployment.host, replicas)
+    groups = deployment.shard_groups(ceil(shards / PARTS) if database.is_sqlite else SHARDS_TOGETHER)
+    return StreamArchiver(lanes, database, groups, paired, hash_number, deployment.host, replicas, PARTS)
