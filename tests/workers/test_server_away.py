@@ -97,7 +97,12 @@ def test_the_servers_have_what_is_said_here_that_they_have():
 
 
 @pytest.fixture
-def archiver(client, sqlite_archive):
+def archiver(make_archiver):
+    return make_archiver()
+
+
+@pytest.fixture
+def make_archiver(client, sqlite_archive):
     archive_schema.migrate(sqlite_archive)
     client.hset(
         keyspace.SURVEYS_KEY, "v1", survey_versions.encode_survey_file(("clinic.yaml", b"survey: clinic"))
@@ -105,7 +110,12 @@ def archiver(client, sqlite_archive):
     paired = pair_with_redis(client, sqlite_archive, SHARDS)
     with sqlite_archive.writing() as connection:
         sqlite_archive.make_positions(connection, EVENTS_SOURCE, SHARDS)
-    return StreamArchiver(client, sqlite_archive, shard_groups(client, SHARDS), paired, hash_number)
+
+    def make(parts=1):
+        groups = shard_groups(client, SHARDS)
+        return StreamArchiver(client, sqlite_archive, groups, paired, hash_number, parts=parts)
+
+    return make
 
 
 def archived_shards(database):
@@ -153,6 +163,17 @@ def test_a_shards_first_page_that_fails_holds_up_no_other(cluster, client, archi
     archiver._move_group = failing
     archiver.run_round()
     assert archived_shards(sqlite_archive) == {*range(SHARDS)} - shards_on(WITH_SHARDS_ALONE)
+
+
+def test_a_part_that_is_away_as_a_whole_holds_up_no_other(cluster, client, make_archiver, sqlite_archive):
+    """It is no failure: then all would wait."""
+    archiver = make_archiver(parts=SHARDS)
+    for k in range(SHARDS):
+        add_entries(client, k, person(k), talk(f"first{k}", AT))
+    with without(cluster, WITH_SHARDS_ALONE):
+        for _ in range(SHARDS):
+            archiver.run_round()
+        assert archived_shards(sqlite_archive) == {*range(SHARDS)} - shards_on(WITH_SHARDS_ALONE)
 
 
 def test_what_is_read_until_is_by_the_earliest_clock(client, archiver, monkeypatch):

@@ -72,7 +72,8 @@ _NO_STATE = StreamState(None, BEGINNING, BEGINNING, 0)
 
 
 def read_tips(client: redis.Redis, shards: Sequence[int]) -> StreamTips:
-    """Raises redis.RedisError, but for a server that is away while others of a cluster are not."""
+    """Raises redis.RedisError, but for servers that are away while one of a cluster is not, whether or not it has any of these
+    shards."""
     infos: list[Command] = [("XINFO", "STREAM", keyspace.events_key(k)) for k in shards]
     # of several servers the earliest time, asked before: what they have by then is told
     earliest_ms = min(redis_client.server_times_ms(client)) if redis_client.is_cluster(client) else None
@@ -82,8 +83,6 @@ def read_tips(client: redis.Redis, shards: Sequence[int]) -> StreamTips:
     redis_client.raise_first_error([time])
     told = dict(zip(shards, answers, strict=True))
     away = frozenset(k for k, answer in told.items() if redis_client.is_away(answer))
-    if len(away) == len(answers):
-        redis_client.raise_first_error(answers)
     states = {k: _NO_STATE if k in away else _parse_state(answer) for k, answer in told.items()}
     return StreamTips(
         redis_client.time_reply_ms(time) if earliest_ms is None else earliest_ms,
