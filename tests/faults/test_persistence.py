@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from config.store import keyspace
 from config.telemetry.process_registry import ROLES
 from tests.support import clinic
 from tests.support.person import inbound
@@ -40,7 +41,10 @@ def twice(octopush, before):
 @pytest.mark.parametrize("fsync", ["always", "everysec"])
 def test_an_append_only_file_whose_end_is_torn_is_gone_on_with(deployment, play, octopush, own_valkey, fsync):
     deployment.start()
-    own_valkey.client().config_set("appendfsync", fsync)
+    lanes = own_valkey.client()
+    # else its id may be what is lost, and `archive` ends: everysec may lose the last seconds
+    until(lambda: lanes.exists(keyspace.DEPLOYMENT_KEY), 20, "the archive and Redis are one deployment")
+    lanes.config_set("appendfsync", fsync)
     play.hold(range(10))
     primaries = own_valkey.primaries
     own_valkey.kill9()
