@@ -49,7 +49,7 @@ def entry_records(fields: Mapping[bytes, bytes]) -> bytes:
 
 def compact_records(records: bytes) -> bytes:
     """A list of records as PARLEY_COMPACT_RECORDS has it written: compact, if it is shorter so."""
-    deflater = _deflater.copy()  # which costs a tenth of making one
+    deflater = _deflater.copy()  # which costs half of making one
     compact = COMPACT_MARK + deflater.compress(records) + deflater.flush()
     return compact if len(compact) < len(records) else records
 

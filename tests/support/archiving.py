@@ -21,9 +21,11 @@ from engine.model.events import (
     SmsSent,
     encode_event,
 )
+from workers.archiving.archive_loop import PARTS
 from workers.archiving.page_writer import write_page
 from workers.archiving.projection import PageEntry
 from workers.archiving.rebuild import rebuild_shard
+from workers.archiving.stream_archiver import StreamArchiver
 from workers.archiving.stream_reader import note_archived, parse_entry, read_after
 from workers.store import event_stream
 
@@ -80,6 +82,13 @@ def archive_everything(client: redis.Redis, shards: int, database: ArchiveDataba
     archive_schema.migrate(database)
     for k in range(shards):
         while archive_page(client, k, database):
+            pass
+
+
+def run_rounds(archiver: StreamArchiver) -> None:
+    """Let an archiver move all that there is: a round with nothing more says nothing of parts that have not had their turn."""
+    for _ in range(PARTS):
+        while archiver.run_round():
             pass
 
 

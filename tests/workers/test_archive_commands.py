@@ -9,10 +9,16 @@ from click.testing import CliRunner
 from config.archive import tables
 from config.archive.database import EVENTS_SOURCE, ArchiveDatabase
 from config.store import keyspace, redis_client
-from tests.support.archiving import add_entries, archived_entries, derived_rows, stream_entries, talk
+from tests.support.archiving import (
+    add_entries,
+    archived_entries,
+    derived_rows,
+    run_rounds,
+    stream_entries,
+    talk,
+)
 from tests.support.waiting import until
 from workers.archiving import rebuild as rebuilding
-from workers.archiving.archive_loop import PARTS
 from workers.archiving.lost_tail import LONGEST_LOST_TAIL_MS
 from workers.commands.archive import archive as command
 from workers.roles.archive import prepare_archiver
@@ -36,9 +42,7 @@ class Town:
         return k
 
     def archive(self):
-        for _ in range(PARTS):
-            while self._archiver.run_round():
-                pass
+        run_rounds(self._archiver)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from config.telemetry.logs import hash_sender
 from config.telemetry.process_registry import ProcessHeartbeat
 from engine.model.events import Invitation, SmsPart, encode_event
 from engine.model.lane import Lane, encode_lane
+from tests.support.archiving import run_rounds
 from tests.support.inviting import hold_command
-from workers.archiving.archive_loop import PARTS
 from workers.commands.lane import as_builtins, lane
 from workers.commands.transcript import transcript
 from workers.diagnosis.diagnose import diagnose
@@ -426,9 +426,7 @@ def test_whom_nobody_can_find_is_said(town):
 def test_a_person_of_whom_only_the_archive_knows_is_found(town, sqlite_archive):
     anna = town()
     anna.talk("START")
-    archiver = prepare_archiver(anna.town.world, sqlite_archive)
-    for _ in range(PARTS):
-        archiver.run_round()
+    run_rounds(prepare_archiver(anna.town.world, sqlite_archive))
     anna.client.delete(*(key for key in anna.client.keys(f"*:{ANNA}")))
     name = hash_sender(anna.town.world.open_log_key(), ANNA)
     said = CliRunner().invoke(transcript, [name])

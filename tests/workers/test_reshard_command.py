@@ -21,12 +21,11 @@ from config.store.entry_id import BEGINNING, EntryId
 from config.telemetry import process_registry
 from config.telemetry.process_registry import ProcessHeartbeat
 from config.telemetry.redis_stats import StatsReader
-from tests.support.archiving import archived_entries, derived_rows, stream_entries, table_rows
+from tests.support.archiving import archived_entries, derived_rows, run_rounds, stream_entries, table_rows
 from tests.support.hook_endpoint import hook_endpoint
 from tests.support.telling import hook_to, telling
 from tests.support.waiting import until
 from tests.workers.conftest import Pipeline
-from workers.archiving.archive_loop import PARTS
 from workers.archiving.rebuild import rebuild_shard
 from workers.commands.dead import dead
 from workers.commands.optout import optout
@@ -75,10 +74,7 @@ class Town:
             self.pipeline.drain()
 
     def archive(self):
-        archiver = prepare_archiver(self.pipeline.world, self.database)
-        for _ in range(PARTS):
-            while archiver.run_round():
-                pass
+        run_rounds(prepare_archiver(self.pipeline.world, self.database))
 
     def trim(self):
         """Have the streams only what is not archived."""

@@ -16,7 +16,7 @@ from workers.archiving.stream_archiver import StreamArchiver
 log = structlog.get_logger()
 
 PARTS = 4
-"""Parts of the shards, which are looked at in turn: a look at one costs as much as three entries, whatever it has."""
+"""Parts of the shards, which are looked at in turn: a look at a shard costs as much as some three entries, whatever it has."""
 
 POLL_INTERVAL_S = 0.25
 """How often a part is looked at, if nothing has more: PARTS times so long, at the most, does a record wait while nothing is

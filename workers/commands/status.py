@@ -15,9 +15,9 @@ from config.settings.settings import Settings
 from config.telemetry.process_registry import ProcessHeartbeat
 from config.telemetry.redis_stats import StatsReader
 from engine.commands.exit_status import EXIT_OK, EXIT_PROBLEMS
+from engine.commands.interrupts import until_interrupted
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console
-from engine.commands.watching import until_interrupted
 from workers.commands.connect import read_settings_in_use
 from workers.commands.screens.status_screen import StatusScreen
 from workers.diagnosis.deployment_reading import read_state

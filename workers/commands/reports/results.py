@@ -16,9 +16,9 @@ from config.archive.pseudonyms import read_pseudonyms
 from config.archive.result_columns import find_columns
 from config.archive.surveys_kept import read_surveys
 from config.store import redis_client
+from engine.commands.interrupts import until_interrupted
 from engine.commands.json_output import print_json
 from engine.commands.terminal import open_console
-from engine.commands.watching import until_interrupted
 from engine.surveys.program import Survey
 from workers.commands.connect import connect_lanes
 from workers.commands.reports.archive_reading import open_archive, record_reading, require_survey

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from engine.commands.watching import until_interrupted
+from engine.commands.interrupts import until_interrupted
 from tests.support.waiting import HANG_S
 
 

@@ -1,4 +1,4 @@
-"""Watching, until Ctrl-C: it ends between two looks, as what is under way in a library may not stand to be broken off anywhere."""
+"""Ctrl-C while something is watched: it ends between two looks, as a library may not stand to be broken off anywhere."""
 
 import signal
 from collections.abc import Callable, Iterator
